@@ -108,6 +108,13 @@ class TrainingOptions:
         int | None,
         _optimisation("--micro-batch-size", help="Samples of a batch computed at once (default: all of a process)."),
     ] = None
+    gradient_checkpointing: Annotated[
+        bool | None,
+        _optimisation(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Compute activations again in the backward pass, for less memory (default: keep them).",
+        ),
+    ] = None
     processes: Annotated[
         int | None, _optimisation("--processes", help="Processes that share each batch, 1 to 64 (default: 1).")
     ] = None

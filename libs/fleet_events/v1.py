@@ -517,6 +517,8 @@ class Hyperparameters(Message):
     micro_batch_size: Annotated[int, Field(ge=1, le=1024), INTEGER] | None = None
     """Records of a batch that a process computes at once; unset means all. The gradients of the parts add up to the
  batch's own, so that less memory is needed for the same step."""
+    gradient_checkpointing: Bool | None = None
+    """Compute activations again in the backward pass instead of keeping them, for less memory; unset keeps them."""
 
 
 class Export(Message):

@@ -10,7 +10,8 @@ The sum, in bytes, of
   number:
   4 x hidden + 3 x intermediate + 2 x key/value for norms, attention and gate, one copy of what goes into each target
   module (2.5 with dropout, which keeps its mask and its own result) and the rank of each; `_HELD` times, since the
-  backward pass makes gradients of them and the allocator does not give all back;
+  backward pass makes gradients of them and the allocator does not give all back. With gradient checkpointing one layer
+  at a time has them, beside the hidden state that goes into each; resident are those of `_AGAIN` layers (measured);
 * vocabulary logits of at most `HEAD_ROWS` positions at once, `_LOGITS` copies: scores, log-probabilities, gradients.
 
 Tokens are those of the worst batch, or of what is computed of it at once: records x longest sample, twice for dpo and
@@ -18,7 +19,7 @@ ranking, which compare completions (of a ranking with more than two there are mo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.trainer.faults import Fault
 from services.trainer.training.configuration import Configuration
@@ -32,6 +33,7 @@ _ADAM = 4
 _DORA = 3
 _DROPOUT = 1.5
 _HELD = 1.4
+_AGAIN = 6
 _LOGITS = 6
 HEAD_ROWS = 1024
 _SHORTEST = 8
@@ -93,8 +95,11 @@ def memory(configuration: Configuration, size: ModelSize, tokens: int) -> int:
     adapter = sum(configuration.rank * (rows + columns) for rows, columns in adapted) * _FLOAT * _ADAM
     whole = sum(rows * columns for rows, columns in adapted) * _FLOAT * _DORA if configuration.method == "dora" else 0
     copies = 1 + (_DROPOUT if configuration.dropout else 0)
-    numbers = (size.layers - lowest) * (4 * size.hidden + 3 * size.intermediate + 2 * size.key_value)
+    layers = size.layers - lowest
+    numbers = layers * (4 * size.hidden + 3 * size.intermediate + 2 * size.key_value)
     numbers += round(sum(columns * copies + configuration.rank for _, columns in adapted))
+    if configuration.gradient_checkpointing:
+        numbers = layers * size.hidden + numbers * min(layers, _AGAIN) // layers
     own = _RUNTIME + size.embedding * _FLOAT + linear + adapter + whole
     rows_at_once = min(tokens, HEAD_ROWS * configuration.processes)
     logits = rows_at_once * size.vocabulary * _FLOAT * _LOGITS
@@ -119,6 +124,9 @@ def faults(configuration: Configuration, size: ModelSize, available: int) -> tup
     else:
         ways = [f"micro_batch_size {fitting}"] if fitting else []
         ways += [f"max_length {longest}"] if longest >= _SHORTEST else []
+        kept = replace(configuration, gradient_checkpointing=True)
+        if not configuration.gradient_checkpointing and memory(kept, size, at_once * length * sequences) <= available:
+            ways.append("the same with gradient_checkpointing")
         ways = ways or [f"micro_batch_size 1 with max_length {tokens // processes}"]
         expected = f"at most {' or '.join(ways)}: {shortage}"
     return (Fault(f"hyperparameters.{field}", value, expected),)

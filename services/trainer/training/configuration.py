@@ -21,7 +21,8 @@ class Configuration:
     rate rises; `checkpoint_steps` and `validation_steps` of None mean once per epoch; `batch_size` is that of all
     `processes` together; `target_modules` are short names of layers, none stands for all linear layers of the base
     model's decoder; `layers` counts the adapted decoder layers from the last, None adapts all;
-    `micro_batch_size` is what each process computes at once of its part of a batch, None all of it.
+    `micro_batch_size` is what each process computes at once of its part of a batch, None all of it;
+    `gradient_checkpointing` computes each layer again in the backward pass and keeps its input alone.
     """
 
     objective: v1.Objective = v1.Objective.SFT
@@ -53,6 +54,7 @@ class Configuration:
     processes: int = 1
     layers: int | None = None
     micro_batch_size: int | None = None
+    gradient_checkpointing: bool = False
     continue_from: str = ""
     """SHA-256 of the adapter weights that training begins from; empty for a new adapter."""
 

@@ -29,7 +29,8 @@ def common(configuration: Configuration, work: Path, samples: int, *, validated:
         "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
         "fp16": False,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": False,  # `preparation` enables it: TRL would also ask for gradients of embeddings
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},  # TRL's DPO disables and enables it again with these
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps" if configuration.checkpoint_steps else "epoch",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 from safetensors.numpy import load_file
 
 from lora_core import LoRAFormat
@@ -124,6 +125,45 @@ def test_a_batch_computed_in_parts_is_the_step_of_the_whole_batch(
         )
         assert ours == pytest.approx(theirs, rel=1e-4), value
         assert len(ours) >= 2
+
+
+@pytest.mark.requirement("TP-1.2")
+@pytest.mark.parametrize(
+    ("objective", "method"),
+    [
+        ("sft", "qlora"),
+        ("dpo", "lora"),
+        pytest.param("sft", "dora", marks=pytest.mark.heavy),
+        pytest.param("ranking", "lora", marks=pytest.mark.heavy),
+    ],
+)
+def test_activations_that_are_computed_again_give_the_same_steps_and_are_not_kept(
+    tiny_model: Path, tmp_path: Path, objective: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from services.trainer.training.packing import model as packed_model
+
+    make: Callable[..., list[Record]] = {"sft": completions, "dpo": preferences, "ranking": rankings}[objective]
+    data = [*make(8), *make(3, "validation")]
+    configuration = replace(QUICK, objective=objective, method=method, dropout=0.1, max_steps=4, validation_steps=2)
+    attended: list[int] = []
+    attend = packed_model._attend
+    monkeypatch.setitem(
+        packed_model.AttentionInterface._global_mapping,
+        packed_model._ATTENTION,
+        lambda *given, **named: (attended.append(1), attend(*given, **named))[1],
+    )
+
+    def run(again: bool) -> tuple[list[BaseModel], int]:
+        attended.clear()
+        changed = replace(configuration, gradient_checkpointing=again)
+        return trained(job(tiny_model, tmp_path / str(again), changed, data)), len(attended)
+
+    (ours, more), (theirs, usual) = run(True), run(False)
+    for kind, value in ((Stepped, "loss"), (Stepped, "gradient_norm"), (Validated, "loss")):
+        found, expected = ([getattr(one, value) for one in each if isinstance(one, kind)] for each in (ours, theirs))
+        assert found == pytest.approx(expected, rel=1e-5), value
+    layers = len(decoder_layers(linear_shapes(tiny_model)))
+    assert more == usual + configuration.max_steps * layers
 
 
 @pytest.mark.requirement("TP-1.2")

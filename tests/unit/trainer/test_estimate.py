@@ -28,22 +28,25 @@ MIB = 2**20
 
 
 @pytest.mark.parametrize(
-    ("method", "rank", "targets", "tokens", "measured"),
+    ("method", "rank", "targets", "tokens", "measured", "again"),
     [
-        ("lora", 16, tuple(PARTS), 212, 1759),
-        ("lora", 16, tuple(PARTS), 936, 4102),
-        ("lora", 8, ("q_proj", "v_proj"), 936, 3232),
-        ("dora", 16, tuple(PARTS), 936, 5322),
-        ("qlora", 16, tuple(PARTS), 936, 3981),
-        ("lora", 16, tuple(PARTS), 3932, 11153),
+        ("lora", 16, tuple(PARTS), 212, 1759, False),
+        ("lora", 16, tuple(PARTS), 936, 4102, False),
+        ("lora", 8, ("q_proj", "v_proj"), 936, 3232, False),
+        ("dora", 16, tuple(PARTS), 936, 5322, False),
+        ("qlora", 16, tuple(PARTS), 936, 3981, False),
+        ("lora", 16, tuple(PARTS), 3932, 11153, False),
+        ("lora", 16, tuple(PARTS), 935, 2379, True),
+        ("lora", 16, tuple(PARTS), 3717, 4962, True),
     ],
 )
 def test_the_estimate_is_near_the_highest_memory_of_smollm2_135m_on_a_cpu(
-    method: str, rank: int, targets: tuple[str, ...], tokens: int, measured: int
+    method: str, rank: int, targets: tuple[str, ...], tokens: int, measured: int, again: bool
 ) -> None:
-    """`measured`: MiB resident at the highest (ru_maxrss) of two steps over so many tokens each."""
+    """`measured`: MiB resident at the highest (ru_maxrss) of two steps over so many tokens each; `again`: checkpointing."""
     assert SMOLLM
-    estimated = memory(Configuration(method=method, rank=rank, target_modules=targets), SMOLLM, tokens) / MIB
+    configuration = Configuration(method=method, rank=rank, target_modules=targets, gradient_checkpointing=again)
+    estimated = memory(configuration, SMOLLM, tokens) / MIB
     assert measured / 1.2 < estimated < measured * 1.2
 
 
@@ -80,6 +83,20 @@ def test_what_does_not_fit_is_refused_with_batches_that_would() -> None:
     assert faults(replace(configuration, max_length=length + 1), SMOLLM, available)
     assert "8.0 GiB are available" in fault.expected
     assert faults(configuration, SMOLLM, 0) == (), "an unknown amount is no bound"
+
+
+def test_checkpointing_is_proposed_where_the_batch_fits_with_it() -> None:
+    assert SMOLLM
+    configuration = Configuration(batch_size=16, max_length=512)
+    kept = replace(configuration, gradient_checkpointing=True)
+    available = memory(kept, SMOLLM, 16 * 512)
+    (fault,) = faults(configuration, SMOLLM, available)
+    assert "or the same with gradient_checkpointing: " in fault.expected
+    assert faults(kept, SMOLLM, available) == ()
+    (fault,) = faults(configuration, SMOLLM, available - 1)
+    assert "gradient_checkpointing" not in fault.expected
+    (fault,) = faults(kept, SMOLLM, available - 1)
+    assert "gradient_checkpointing" not in fault.expected
 
 
 def test_where_no_longest_record_fits_for_every_process_a_shorter_one_is_proposed() -> None:

@@ -52,10 +52,16 @@ def closed_set(field: FieldInfo) -> type[ClosedSet] | None:
     return None
 
 
+def is_switch(field: FieldInfo) -> bool:
+    return "bool" in str(field.annotation)
+
+
 def stated(field: FieldInfo) -> str:
     """The range that a field of the contract states."""
     if members := closed_set(field):
         return ", ".join(members)
+    if is_switch(field):
+        return "true, false"
     low = next((one.ge for one in parts(field) if getattr(one, "ge", None) is not None), None)
     high = next((one.le for one in parts(field) if getattr(one, "le", None) is not None), None)
     if low is None:
@@ -72,6 +78,7 @@ def test_every_hyperparameter_is_on_the_page_with_its_range_and_its_default() ->
     for name, field in v1.Hyperparameters.model_fields.items():
         value = usual[name]
         default = FOLLOWS.get(name) or NONE.get(name) or (f"{value:g}" if isinstance(value, float) else str(value))
+        default = default.lower() if is_switch(field) else default
         assert found[name] == (stated(field), default), name
 
 
@@ -94,4 +101,4 @@ def test_no_hyperparameter_and_no_field_of_a_request_is_unbounded() -> None:
                 for one in parts(field)
                 if any(getattr(one, bound, None) is not None for bound in ("le", "max_length", "pattern"))
             ]
-            assert bounds or closed_set(field) or name == "hyperparameters", name
+            assert bounds or closed_set(field) or is_switch(field) or name == "hyperparameters", name

@@ -6,6 +6,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, cast
@@ -22,7 +23,7 @@ from services.trainer.datasets.records import Record
 from services.trainer.training.batch_sampler import BatchSampler
 from services.trainer.training.configuration import Configuration
 from services.trainer.training.encoding import IGNORED, EncodedSample, EncodedSet, Row, Tokenizer
-from services.trainer.training.packing.model import install
+from services.trainer.training.packing.model import install, packed_attention
 from services.trainer.training.protocol import Saved, Stepped, Validated
 
 Emit = Callable[[BaseModel], None]
@@ -180,14 +181,18 @@ class ObjectiveTrainer(Trainer, ABC):
             mode.clear()  # TRL's trainers collect means for a log that is not theirs
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> torch.Tensor:
-        """Forward and backward of one batch, part by part; the gradients of the parts add up."""
+        """Forward and backward of one batch, part by part; the gradients of the parts add up.
+
+        A backward pass with gradient checkpointing computes layers again, and has to attend as the forward pass did.
+        """
         *parts, last = inputs[_PARTS]
         self._step_tokens += sum(int(part["attention_mask"].sum()) for part in (*parts, last))
         losses: list[torch.Tensor] = []
-        for part in parts:
-            with self.accelerator.no_sync(model):  # processes average what has added up, once
-                losses.append(super().training_step(model, part, *rest, **named))
-        losses.append(super().training_step(model, last, *rest, **named))
+        with nullcontext() if self.padded else packed_attention(self.trained.get_base_model()):
+            for part in parts:
+                with self.accelerator.no_sync(model):  # processes average what has added up, once
+                    losses.append(super().training_step(model, part, *rest, **named))
+            losses.append(super().training_step(model, last, *rest, **named))
         return torch.stack(losses).sum()
 
     @abstractmethod

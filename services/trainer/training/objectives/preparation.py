@@ -44,6 +44,8 @@ def prepare(
     model: Any = adapted_model.load(base_model, configuration.method)
     check_tokens(_tokens(rows, held_out), model, tokenizer)
     set_seed(configuration.seed)
+    if configuration.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     common = trainer_arguments.common(configuration, work, len(rows.rows), validated=bool(held_out.rows))
     if continue_from:
         model, new = adapted_model.with_adapter_of(model, continue_from), None

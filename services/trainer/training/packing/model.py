@@ -128,7 +128,7 @@ def _spread(scores: _Scores, scored: torch.Tensor) -> FusedCausalLMOutput:
 
 def hidden_states(model: Any, packing: Packing) -> torch.Tensor:
     """The last hidden state of every packed token, [tokens, width]."""
-    with _packed_attention(model):
+    with packed_attention(model):
         states: torch.Tensor = model.base_model(
             input_ids=packing.ids[None], position_ids=packing.positions[None], use_cache=False, packing=packing
         ).last_hidden_state
@@ -162,7 +162,8 @@ def _describe(logits: torch.Tensor, labels: torch.Tensor, *, described: bool) ->
 
 
 @contextmanager
-def _packed_attention(model: Any) -> Iterator[None]:
+def packed_attention(model: Any) -> Iterator[None]:
+    """Attention by the packing: in a forward pass, and in a backward pass that computes layers again."""
     config = model.config.get_text_config()
     usual = config._attn_implementation
     config._attn_implementation = _ATTENTION
