@@ -112,7 +112,7 @@ class TrainingOptions:
         bool | None,
         _optimisation(
             "--gradient-checkpointing/--no-gradient-checkpointing",
-            help="Compute activations again in the backward pass, for less memory (default: keep them).",
+            help="Compute activations again in the backward pass, for less memory (default: no).",
         ),
     ] = None
     processes: Annotated[

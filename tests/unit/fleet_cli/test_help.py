@@ -131,6 +131,7 @@ def test_the_defaults_of_hyperparameters_are_the_trainers() -> None:
     for name, value in Configuration().values().items():
         if name in helps and isinstance(value, str | int | float) and value != "" and name not in ("alpha",):
             plain = f"{value:g}" if isinstance(value, float) else str(value)
+            plain = ("yes" if value else "no") if isinstance(value, bool) else plain
             assert f"(default: {plain})" in helps[name], f"{name}: {helps[name]}"
 
 

@@ -51,10 +51,11 @@ def test_every_hyperparameter_of_the_contract_is_an_option_and_reaches_the_reque
     for name, field in v1.Hyperparameters.model_fields.items():
         text = str(field.annotation)
         words = {"scheduler": "cosine", "preference_loss": "ipo", "ranking_loss": "rrhf", "target_modules": "q_proj"}
-        given[name] = words.get(name, 0.1 if "float" in text else 8)
+        given[name] = words.get(name, True if "bool" in text else 0.1 if "float" in text else 8)
     options: list[str] = []
     for name, value in given.items():
-        options += [{"target_modules": "--target-module"}.get(name, "--" + name.replace("_", "-")), str(value)]
+        option = {"target_modules": "--target-module"}.get(name, "--" + name.replace("_", "-"))
+        options += [option] if value is True else [option, str(value)]
     service.answer("POST /v1/jobs", {"job_id": "job-1"}, 202)
     more = ("--objective", "dpo", "--continue-from", "tax-lora-v1.0.0", "--priority", "7", "--export", "gguf")
     result = against("lifecycle", "run", "--domain", "tax", "--no-wait", *options, *more)
