@@ -11,7 +11,7 @@ The sum, in bytes, of
   4 x hidden + 3 x intermediate + 2 x key/value for norms, attention and gate, one copy of what goes into each target
   module (2.5 with dropout, which keeps its mask and its own result) and the rank of each; `_HELD` times, since the
   backward pass makes gradients of them and the allocator does not give all back. With gradient checkpointing one layer
-  at a time has them, beside the hidden state that goes into each; resident are those of `_AGAIN` layers (measured);
+  at a time has them, beside the hidden state that goes into each; `_AGAIN` layers' worth was resident (two runs);
 * vocabulary logits of at most `HEAD_ROWS` positions at once, `_LOGITS` copies: scores, log-probabilities, gradients.
 
 Tokens are those of the worst batch, or of what is computed of it at once: records x longest sample, twice for dpo and
@@ -124,8 +124,8 @@ def faults(configuration: Configuration, size: ModelSize, available: int) -> tup
     else:
         ways = [f"micro_batch_size {fitting}"] if fitting else []
         ways += [f"max_length {longest}"] if longest >= _SHORTEST else []
-        kept = replace(configuration, gradient_checkpointing=True)
-        if not configuration.gradient_checkpointing and memory(kept, size, at_once * length * sequences) <= available:
+        again = replace(configuration, gradient_checkpointing=True)
+        if not configuration.gradient_checkpointing and memory(again, size, at_once * length * sequences) <= available:
             ways.append("the same with gradient_checkpointing")
         ways = ways or [f"micro_batch_size 1 with max_length {tokens // processes}"]
         expected = f"at most {' or '.join(ways)}: {shortage}"
